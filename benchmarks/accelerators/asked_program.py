@@ -31,12 +31,16 @@ class AskedProgram:
     args: tuple[Any, ...]  # arrays or shapes
     named: Mapping[str, Any] = field(default_factory=dict)  # static arguments
     attention: Attention | None = None  # where it has some
-    placed: bool = False  # whether arguments say already on which of several devices they are
+
+    @property
+    def _placed(self) -> bool:
+        """Whether arguments say already on which of several devices they are."""
+        return any(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None for leaf in jax.tree.leaves(self.args))
 
     def compiled(self, device: Device) -> tuple[Any, int]:
         """The program for a device, and how many bytes of its arguments are donated."""
         with compiling_for(device.platform):
-            args = self.args if self.placed else device.placed(shapes_of(self.args))
+            args = self.args if self._placed else device.placed(shapes_of(self.args))
             lowered = self.function.lower(*args, **self.named)
         return lowered.compile(), donated_bytes(lowered)
 

@@ -46,11 +46,6 @@ class ServingPrograms:
     def _engine(self) -> Engine:
         return Engine(self.backbone, Residents(self.backbone))
 
-    @property
-    def _placed(self) -> bool:
-        """Whether it is said of the weights where they are, because several devices share them."""
-        return self.backbone.mesh is not None
-
     def _adapted(self, rows: int) -> Adapted:
         return Adapted(self.backbone.params, self.backbone.layers, self.state, np.zeros(rows, np.int32))
 
@@ -58,7 +53,7 @@ class ServingPrograms:
         """Prompts that begin."""
         args = (self._adapted(rows), texts(rows, length), np.zeros(rows, np.int32), np.zeros(rows, np.int32))
         attention = attention_of(self.backbone, rows, length, length)
-        return AskedProgram(self._engine.writer.prefill, args, {"columns": length}, attention, self._placed)
+        return AskedProgram(self._engine.writer.prefill, args, {"columns": length}, attention)
 
     def decode(self, rows: int, columns: int) -> AskedProgram:
         """Further tokens of texts that have so many columns; the texts are donated."""
@@ -66,13 +61,12 @@ class ServingPrograms:
         standing = writer.shapes_there(writer.shapes(adapted, texts(rows, columns)))
         needs = jax.tree.map(np.bool_, Needs.of([]))
         args = (adapted, standing, Settings.of([], rows), np.bool_(False), needs)
-        return AskedProgram(writer.decode, args, placed=self._placed)
+        return AskedProgram(writer.decode, args)
 
     def mixed_rows(self, rows: int, length: int) -> AskedProgram:
         """Texts that are classified."""
         args = (self.backbone.params, self.state, texts(rows, length), np.zeros(rows, np.int32))
-        attention = attention_of(self.backbone, rows, length, length)
-        return AskedProgram(self._engine.readings.forward, args, attention=attention, placed=self._placed)
+        return AskedProgram(self._engine.readings.forward, args, attention=attention_of(self.backbone, rows, length, length))
 
 
 def texts(rows: int, length: int) -> TextInputs:

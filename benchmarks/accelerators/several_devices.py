@@ -19,8 +19,8 @@ from ...train.step import Programs
 from .described_devices import Device
 
 
-def shape_there(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    """A shape with where the array would be."""
+def shape_there(leaf: Any, sharding: NamedSharding | None) -> jax.ShapeDtypeStruct:
+    """A shape with where the array would be; None: nothing is said of it."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -73,11 +73,9 @@ class StepPrograms:
     @property
     def gradient(self) -> AskedProgram:
         """Losses and gradients of all slots."""
-        frozen, there = (self.backbone.params, self.backbone.unrolled), self.backbone.everywhere
-        if there is None:
-            return AskedProgram(self._programs.gradient, (*frozen, self._pack, self._batches), attention=self.attention)
-        pack = jax.tree.map(partial(shape_there, sharding=there), self._pack)
-        return AskedProgram(self._programs.gradient, (*frozen, pack, self._batches), attention=self.attention, placed=True)
+        pack = jax.tree.map(partial(shape_there, sharding=self.backbone.everywhere), self._pack)
+        args = (self.backbone.params, self.backbone.unrolled, pack, self._batches)
+        return AskedProgram(self._programs.gradient, args, attention=self.attention)
 
     def gradient_on(self, device: Device, devices: int, fsdp: bool) -> AskedProgram:
         """The same on several devices of a kind, which share the slots and, with `fsdp`, the weights."""
@@ -85,7 +83,7 @@ class StepPrograms:
         programs = ProgramsElsewhere(self.backbone, task_named(self.task), self.slots, **known)
         spread, put = programs.spread, shared_by_all if fsdp else whole_on_each
         args = (*put(self.backbone, spread), spread.placed(self._pack), spread.placed(self._batches))
-        return AskedProgram(programs.gradient, args, attention=self.attention, placed=True)
+        return AskedProgram(programs.gradient, args, attention=self.attention)
 
     @property
     def update(self) -> AskedProgram:
