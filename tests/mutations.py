@@ -458,6 +458,12 @@ MUTATIONS = [
         f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
     ),
     Mutation(
+        "fleet/ray_cluster.py",
+        "mailbox.put.remote(cloudpickle.dumps(message)).future().result()",
+        "ray.get(mailbox.put.remote(cloudpickle.dumps(message)))",
+        "tests/test_ray_fleet.py::test_a_worker_that_waits_keeps_its_core",
+    ),
+    Mutation(
         "models/tensor_parallel.py",
         '("attention_out", "ffn_out"), "in"',
         '("attention_out", "ffn_out"), "out"',

@@ -20,7 +20,7 @@ from toy_suite import only, suite_in, with_rows
 from graftax.benchmarks.runner import run_suite
 from graftax.errors import GraftaxError
 from graftax.fleet import ray_cluster, ray_fleet
-from graftax.fleet.messages import EpochEnds, Finished, Message, ShardBegins, ShardLost
+from graftax.fleet.messages import EpochEnds, Finished, Message, ShardBegins, ShardEnds, ShardLost
 from graftax.models.backbone import Backbone
 from graftax.train import Recipe, train_many
 
@@ -28,6 +28,7 @@ pytest.importorskip("ray")
 if not sys.platform.startswith("linux"):
     pytest.skip("no other system has all of 127.0.0.0/8 as loopback", allow_module_level=True)
 
+import ray
 from ray_nodes import OTHER, Nodes, two_nodes
 
 ADAPTERS, INTENTS, ROWS = 64, 2, 4  # of the real ones: rows of each intent
@@ -98,6 +99,28 @@ def test_a_node_dies(
     said = capfd.readouterr()
     assert said.out == ""
     assert f"{OTHER}: the machine is gone; " in said.err
+
+
+def test_a_worker_that_waits_keeps_its_core(nodes: Nodes) -> None:
+    """Until what it tells is taken: Ray begins no other worker there, which would compute beside it when it goes on."""
+    with ray_cluster.connected(nodes.address):
+        mailbox = ray.remote(ray_cluster.Mailbox).options(num_cpus=0)
+        began, told = mailbox.remote(100), mailbox.remote(1)
+
+        def tells(began: Any, told: Any, message: Message) -> None:
+            began.put.remote(b"")
+            ray_cluster._tell(told, message)
+
+        cores = int(ray.cluster_resources()["CPU"])
+        ray.get(told.put.remote(b""))  # now there is room for no more
+        tasks = [ray.remote(num_cpus=1)(tells).remote(began, told, ShardEnds(0)) for _ in range(cores + 1)]
+        workers = 0
+        while workers < cores:
+            workers += len(ray.get(began.take.remote(60.0)))
+        assert (workers, ray.get(began.take.remote(4.0))) == (cores, [])
+        while tasks:
+            ray.get(told.take.remote(1.0))
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=0)
 
 
 @pytest.mark.slow
