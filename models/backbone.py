@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ from ..adapters.methods.head import (
     of_either,
 )
 from ..adapters.methods.joint import unit
-from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
+from ..adapters.sites import LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
 from ..notes import note
@@ -51,6 +51,7 @@ from ..shapes import AnyArray, Bool, Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
 from .by_layer import ByLayer, apart, held_by_layer, put_by_layer, share_memory, stacked
+from .declared_sites import declared_sites
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Compared, Inputs
@@ -227,45 +228,7 @@ class Backbone(Shown):
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Every site at which a method may act, those of heads included, in the order of the parts."""
-        config, family, sites = self.config, self.family, []
-        stacks = {layers.name: layers for layers in family.stacks(config)}
-        paths = family.layer_paths(config)
-        for part in (part for part in family.parts(config) if part.site in KINDS):
-            around = stacks.get(part.stack or part.above)
-            for layer, stored in enumerate(part.paths(paths)):
-                stored = stored if part.task else family.task_path(stored)
-                path = family.called(stored)
-                sites.append(
-                    Site(
-                        name=part.name,
-                        kind=part.site,
-                        path=path,
-                        also=() if path == stored else (stored,),
-                        shape=part.shape,
-                        role=part.role or part.name,
-                        stack=part.stack,
-                        layer=layer if part.stack else None,
-                        above=part.above,
-                        tower=part.tower,
-                        shared=bool(part.stack and stacks[part.stack].shared),
-                        biased=part.bias,
-                        axes=part.kernel_axes,
-                        within=family.called(part.path) if part.path or part.stack else part.name,
-                        hidden=around.hidden if around else config.stream(part.tower),
-                        geometry=part.geometry,
-                        statistics=part.kind == "batch_norm",
-                        tied=part.kind == "linear" and bool(part.tied),
-                        module=part.module,
-                        weights=partial(self._frozen, part, layer if part.stack else None),
-                    )
-                )
-        top = [*stacks][-1] if stacks else ""
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(family.head.sites, (config.features,))
-        shapes |= {VECTOR: (config.vector_size,)} if config.vector_size else {}
-        if config.maps:
-            shapes |= dict.fromkeys((MAP, OBJECTS), config.maps[-1:]) | dict.fromkeys(OF_MAPS, config.maps)
-        heads = (Site(name, "head", "", shape, name, above=top, within=name) for name, shape in shapes.items())
-        return (*sites, *heads)
+        return declared_sites(self.family, self.config, self._frozen)
 
     @cached_property
     def structure(self) -> Structure:
